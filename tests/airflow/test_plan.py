@@ -12,8 +12,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.promotion.change_record import OutdatedDecision
 from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange
+from airflow_provider_hsml.hopsworks.promotion.journal import OutdatedDecision
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from tests.support.tasks import FakeTaskInstance, changes, execute, rendered
 

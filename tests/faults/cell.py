@@ -194,6 +194,8 @@ class _Run:
         self.keys = 1
         self.late = 0
         """Tries after a timeout on an overloaded machine."""
+        self.in_hand = 0
+        """1 if a worker stood still after its last look before a change: nothing tells it that this is outdated."""
 
     def play(self, name: str) -> Outcome:
         begun = time.monotonic()
@@ -301,13 +303,18 @@ class _Run:
         while thread.is_alive() and not self.proxy.held.wait(0.05):
             pass
         found = []
-        if self.proxy.held.is_set():
+        if not self.proxy.held.is_set():
+            thread.join(HANGS_AFTER)
+        else:
             self.plot.notes["stood still"] = True
             retry = self._try(self._operator(), self.run)
             if retry.error is not None and not judge.is_ours(retry.error):
                 found.append(f"the error is not the provider's: {full_text(retry.error)[-800:]}")
+            before = len(self.proxy.exchanges)
             self.player.loops.proxies.loop.call_soon_threadsafe(self.proxy.release.set)
-        thread.join(HANGS_AFTER)
+            thread.join(HANGS_AFTER)
+            held = [each for each in self.proxy.exchanges if each.fault == "zombie"]
+            self.in_hand = int(any(each.effect for each in (*held, *self.proxy.exchanges[before:][:1])))
         if thread.is_alive():
             found.append("the zombie hangs")
         return found
@@ -315,6 +322,7 @@ class _Run:
     def _again(self) -> list[str]:
         """Run the task again without the fault, if it has failed; where somebody has acted, in any case."""
         self._end_fault()
+        is_superseded = self.plot.notes.get("stood still", False)
         last, is_client = self.tries[-1], self.fault is not None and self.fault.is_client
         is_done = last.error is None and (not is_client or self.operation.repeats)  # Run again, it would do it again.
         if is_done or (self.operation.rejects and judge.is_rollback(last.error) and not is_client):
@@ -325,7 +333,8 @@ class _Run:
             if last.error is None:
                 self.run += "n"
                 self.keys += 1
-            elif judge.is_permanent(last.error):
+            elif judge.is_permanent(last.error) or (is_superseded and any(each.error is None for each in self.tries)):
+                # A person clears it. So it is where only the worker that stood still has failed: the retry was green.
                 self.cleared += 1
                 self.keys += 1
             begun = time.monotonic()
@@ -374,7 +383,7 @@ class _Run:
         return bool(self.plot.notes.get("disturbed"))
 
     def _final(self) -> list[str]:
-        others = len(self.plot.notes.get("disturbed", ()))
+        others = len(self.plot.notes.get("disturbed", ())) + self.in_hand
         keys = self.keys + len(self.beside)
         found = judge.effects(self.operation, self.proxy.exchanges, others=others, keys=keys, late=self.late)
         found += judge.leftovers(self.operation, self.plot)

@@ -21,6 +21,7 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError, UnreachableEr
 from airflow_provider_hsml.hopsworks.rollout import inputs
 
 from . import rejections
+from .journal import OutdatedDecision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,10 +42,6 @@ class ManualRollback:
 
     rejects: bool
     """Whether the model version that it replaces is recorded as rejected."""
-
-
-class OutdatedDecision(Exception):
-    """The deployment is not the one that the decision was made on. Nothing was changed; decide again. Not an error."""
 
 
 @dataclass(slots=True)

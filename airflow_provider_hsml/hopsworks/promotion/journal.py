@@ -43,6 +43,10 @@ _READ_AGAIN = 2.0
 """Seconds after which a newest file that is not whole is read once more: another run may be writing it."""
 
 
+class OutdatedDecision(Exception):
+    """The deployment or its journal is not as it was for the decision. Nothing was sent; decide again. Not an error."""
+
+
 @dataclass(slots=True)
 class Journal:
     """The journal of one deployment, as read when it was opened. Use ``open_journal`` to get one."""
@@ -71,11 +75,12 @@ class Journal:
         """
         Write a new entry, and return whether it was written. An entry that ends a promotion also deletes old files.
 
-        If another run has written since the journal was opened, only an entry that begins a change is written. Others
-        are skipped: the unverified change of that run must stay the newest entry.
+        If another run has written the newest entry meanwhile, none is written: the change of that run may be
+        unverified, so its entry stays the newest.
 
         :param backoff: how long to retry; None to write at once or fail
         :param begins: whether it begins a change; None: if it is PROMOTING
+        :raises OutdatedDecision: it begins a change, and another run has written meanwhile
         :raises HopsworksError: the entry cannot be written; with a backoff this is only a warning
         """
         begins = entry.state is EntryState.PROMOTING if begins is None else begins
@@ -111,7 +116,11 @@ class Journal:
                 await api.make_folder(self.project, path)
             self.has_folder = True
         there = _entries(await list_files(self.project, self.deployment_name) or {})
-        if not begins and set(there) - set(self.names):
+        others = set(there) - set(self.names)
+        is_outdated = max(others, default="") > max(self.names, default="")
+        if is_outdated and begins:
+            raise OutdatedDecision
+        if is_outdated:
             log.warning("Deployment %r: another run wrote to the journal; its entry is kept", self.deployment_name)
             return False
         # Two concurrent runs may choose the same number. Then the letter decides: "b", for an entry that begins a

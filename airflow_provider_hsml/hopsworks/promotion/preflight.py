@@ -41,8 +41,8 @@ from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from airflow_provider_hsml.hopsworks.rollout.reads import read_again, unchanged
 
 from . import rejections
-from .change_record import JOURNAL_SECONDS, OutdatedDecision
-from .journal import open_journal
+from .change_record import JOURNAL_SECONDS
+from .journal import OutdatedDecision, open_journal
 from .leases import remove_expired
 from .side_deployment import SideDeployment, is_without_scopes, without_scopes
 

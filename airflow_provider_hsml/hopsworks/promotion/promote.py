@@ -34,9 +34,9 @@ from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from airflow_provider_hsml.hopsworks.rollout.reconcile import CONCURRENT_CHANGES
 
 from . import promotion_tag
-from .change_record import ChangeRecord, OutdatedDecision
+from .change_record import ChangeRecord
 from .guarded_change import GuardedChange
-from .journal import Journal, open_journal
+from .journal import Journal, OutdatedDecision, open_journal
 from .plan import Plan
 from .preflight import FAILED, UNFINISHED, Preflight, PreflightMode, tidy
 from .record import EarlierTry, PromotionResult, Record
@@ -115,7 +115,7 @@ class Promotion:
                 result = dataclasses.replace(result, rolled_back=rolled_back)
                 return await self._carry_out(situation, result)
             except OutdatedDecision:
-                log.info("The deployment was changed after the decision; deciding again")
+                log.info("The deployment or its journal was changed after the decision; deciding again")
             except HopsworksError as error:
                 error.record = error.record or dataclasses.replace(result, failure=error).record(self.selection.by)
                 raise

@@ -21,8 +21,9 @@ from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundEr
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy
 
-from .change_record import ChangeRecord, ManualRollback, OutdatedDecision
+from .change_record import ChangeRecord, ManualRollback
 from .guarded_change import GuardedChange
+from .journal import OutdatedDecision
 from .preflight import tidy
 from .promote import apply_and_record
 from .record import ACTIONS, EarlierTry, PromotionResult
@@ -172,7 +173,7 @@ class Rollback:
         """
         Roll the deployment back.
 
-        :raises OutdatedDecision: the deployment is not as it was read for the decision
+        :raises OutdatedDecision: the deployment or its journal is not as it was read for the decision
         """
         differing = diff.differences(live.raw, script_file.absolute(self.run.project, desired.settings))
         is_live = not differing and desired.restore in (None, live.version)

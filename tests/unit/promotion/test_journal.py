@@ -24,7 +24,7 @@ from airflow_provider_hsml.hopsworks.domain.rejection_key import rejection_key
 from airflow_provider_hsml.hopsworks.errors import NoResponseError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.promotion import rejections
-from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, KEPT, Journal, open_journal
+from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, KEPT, Journal, OutdatedDecision, open_journal
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, row
 
@@ -226,6 +226,9 @@ class TestAJournal:
         """Also of the same promotion, to which both attach."""
         one, other = (hook.run(open_journal(hook.client.project, "two")) for _ in range(2))
         hook.run(one.write(entry()))
+        with pytest.raises(OutdatedDecision):
+            hook.run(other.write(entry(reason="the other")))
+        other = hook.run(open_journal(hook.client.project, "two"))
         hook.run(other.write(entry(reason="the other")))
         hook.run(one.write(entry(EntryState.VERIFIED)))
 
@@ -234,6 +237,17 @@ class TestAJournal:
         assert third.newest == entry(reason="the other")
         hook.run(third.write(entry(EntryState.ROLLED_BACK)))
         assert hook.run(open_journal(hook.client.project, "two")).newest == entry(EntryState.ROLLED_BACK)
+
+    def test_of_two_that_began_at_the_same_moment_is_ended_by_the_newer(self, hook: HsmlHook) -> None:
+        """Else its change would stay pending for ever."""
+        journal = hook.run(open_journal(hook.client.project, "pair"))
+        hook.run(journal.write(entry()))
+        (begun,) = journal.names
+        theirs = json.dumps(entry(reason="the other").to_json()).encode()
+        hook.run(upload_bytes(hook.client.project, f"{FOLDER}/pair/{begun[:10]}00000000.json", theirs))
+        hook.run(journal.write(entry(EntryState.VERIFIED)))
+
+        assert hook.run(open_journal(hook.client.project, "pair")).newest == entry(EntryState.VERIFIED)
 
     @pytest.mark.parametrize("number", range(4))
     def test_with_two_of_one_number_gives_the_one_that_begins(self, hook: HsmlHook, number: int) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-from airflow_provider_hsml.hopsworks.promotion.change_record import OutdatedDecision
-from airflow_provider_hsml.hopsworks.promotion.journal import Journal
+from airflow_provider_hsml.hopsworks.promotion.journal import Journal, OutdatedDecision
 from airflow_provider_hsml.hopsworks.promotion.preflight import Preflight, PreflightMode
 from airflow_provider_hsml.hopsworks.promotion.situation import Situation
 from airflow_provider_hsml.hopsworks.rollout.inputs import Run
