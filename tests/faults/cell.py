@@ -242,10 +242,12 @@ class _Run:
         return f"AIRFLOW_CONN_{self.player.connection.upper()}"
 
     def _connect(self) -> None:
+        # The clock of a worker that stands still stands still too: its retry takes longer than one request.
+        seconds = HANGS_AFTER if self.fault is not None and self.fault.name == "zombie" else REQUEST_TIMEOUT
         extra: dict[str, Any] = {
             "project": self.plot.project,
-            "request_timeout": REQUEST_TIMEOUT,
-            "write_timeout": REQUEST_TIMEOUT,
+            "request_timeout": seconds,
+            "write_timeout": seconds,
             "max_response_mb": 1,
             "inference_route": self.ground.route,
         }
