@@ -33,6 +33,7 @@ from tests.support.tasks import FakeTaskInstance, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from typing import TypeAlias
 
     from airflow_provider_hsml import HsmlHook
@@ -66,6 +67,67 @@ def refused(serving: LocalServing) -> Callable[[], None]:
         serving.faults.add(RequestFault("GET", "/project/*/serving/*", status=403, body=body, times=3))
 
     return refuse
+
+
+class TestAWorkerThatStoodStill:
+    """Between its decision and its entry in the journal; its retry began and ended meanwhile."""
+
+    @pytest.fixture
+    def standing_still(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTaskInstance]:
+        def stand_still(operator: DeployModelOperator, retry: Callable[[FakeTaskInstance], None]) -> FakeTaskInstance:
+            ti = FakeTaskInstance()
+            apply = GuardedChange.apply
+
+            async def late(change: GuardedChange) -> Any:
+                monkeypatch.setattr(GuardedChange, "apply", apply)
+                retry(ti)
+                return await apply(change)
+
+            monkeypatch.setattr(GuardedChange, "apply", late)
+            execute(operator, ti)
+            return ti
+
+        return stand_still
+
+    def test_leaves_nothing_pending(
+        self, hook: HsmlHook, register: Callable[..., int], standing_still: Callable[..., FakeTaskInstance]
+    ) -> None:
+        name = "pendingstill"
+        for version, accuracy in ((1, 0.8), (2, 0.9)):
+            register(name, version, accuracy=accuracy)
+        execute(deploy(name, 1))
+
+        ti = standing_still(deploy(name, 2), lambda ti: execute(deploy(name, 2), ti))
+
+        assert ti.pushed["promotion"]["model_version"] == 2
+        state = hook.get_promotion_state(name)
+        assert (state.state, state.is_pending, state.model_version) == ("verified", False, 2)
+
+    def test_does_not_deploy_again_what_its_retry_has_rolled_back(
+        self,
+        hook: HsmlHook,
+        serving: LocalServing,
+        register: Callable[..., int],
+        model_file: Callable[..., Path],
+        standing_still: Callable[..., FakeTaskInstance],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        name = "pendingbroken"
+        monkeypatch.setattr(rollout_tracker, "FAILED_STAYS", 0.3)
+        register(name, 1, accuracy=0.8)
+        execute(deploy(name, 1))
+        hook.register_model(model_name=name, model_path=model_file(broken="no weights"), framework="SKLEARN")
+
+        def retry(ti: FakeTaskInstance) -> None:
+            with pytest.raises(AirflowFailException, match="no weights"):
+                execute(deploy(name, 2), ti)
+            serving.requests.clear()
+
+        with pytest.raises(AirflowFailException, match="rolled back by an earlier try of this task"):
+            standing_still(deploy(name, 2), retry)
+
+        assert changes(serving) == []
+        assert hook.get_deployment(name).model_version == 1
 
 
 class TestARefusedReadDuringARollout:
