@@ -519,6 +519,8 @@ class PromotionMachine(RuleBasedStateMachine):
             self.former = None  # What a fault on the way back has left, no task can mend.
         elif is_definite(end) and not is_faulty and self.former is not None and self.former.version is not None:
             assert _who(after) == _who(self.former), "not what served before"
+        elif not is_definite(end) and worker.has_settled:
+            self.former = None  # It is what was settled first: nobody has looked at it before the next change.
 
     def _judge_taken_back(
         self, task: Task, before: Seen, after: Seen, end: RolledBackError, worker: Worker, *, is_faulty: bool

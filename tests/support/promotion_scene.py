@@ -248,10 +248,9 @@ class Worker(HsmlHook):
 
     @property
     def has_settled(self) -> bool:
-        """Whether it has written into the journal and chosen again, before it changed anything."""
-        reads = list(itertools.takewhile(lambda sent: not sent.is_write, self.sent))
-        noted = next((at for at, sent in enumerate(reads) if sent.is_note), len(reads))
-        return any(sent.path.endswith("/models") for sent in reads[noted:])
+        """Whether it has chosen again after it wrote into the journal: it has ended an earlier change first."""
+        noted = next((at for at, sent in enumerate(self.sent) if sent.is_note), len(self.sent))
+        return any(sent.path.endswith("/models") for sent in self.sent[noted:])
 
     def _sleep_unless_dead(self, seconds: float) -> None:
         if self.is_dead:
