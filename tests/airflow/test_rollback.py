@@ -18,6 +18,7 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.rollout import watch
 from airflow_provider_hsml.local import Administration, LocalServing
@@ -266,6 +267,35 @@ class TestByHand:
         assert serving_version(serving, "hand1") == 1
         assert execute(back)["model_version"] == 2
         assert serving_version(serving, "hand1") == 2
+
+    def test_while_a_person_forgets_a_rejection(
+        self,
+        serving: LocalServing,
+        hook: HsmlHook,
+        register: Callable[..., int],
+        liar: Callable[..., int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        register("hand8", 1, auc=0.7)
+        execute(best("hand8"))
+        liar("hand8", auc=0.8)
+        with pytest.raises(AirflowFailException, match="serves again"):
+            execute(best("hand8"))
+        register("hand8", 3, auc=0.9)
+        execute(best("hand8"))
+        apply = GuardedChange.apply
+
+        async def late(change: GuardedChange) -> Any:
+            monkeypatch.setattr(GuardedChange, "apply", apply)
+            hook.forget_rejection("hand8", 2)
+            return await apply(change)
+
+        monkeypatch.setattr(GuardedChange, "apply", late)
+        record = execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand8"))
+
+        assert (record["action"], record["model_version"]) == ("rolled_back", 1)
+        assert serving_version(serving, "hand8") == 1
+        assert [one.version for one in hook.get_promotion_state("hand8").rejected] == [3]
 
     def test_what_was_taken_back_already_is_not_rolled_back_further(
         self, serving: LocalServing, register: Callable[..., int], liar: Callable[..., int]

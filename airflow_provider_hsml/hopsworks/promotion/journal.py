@@ -44,7 +44,7 @@ _READ_AGAIN = 2.0
 
 
 class OutdatedDecision(Exception):
-    """The deployment or its journal is not as it was for the decision. Nothing was sent; decide again. Not an error."""
+    """The deployment or its journal is not as it was for the decision, so decide again. Not an error."""
 
 
 @dataclass(slots=True)
@@ -116,8 +116,8 @@ class Journal:
                 await api.make_folder(self.project, path)
             self.has_folder = True
         there = _entries(await list_files(self.project, self.deployment_name) or {})
-        others = set(there) - set(self.names)
-        is_outdated = max(others, default="") > max(self.names, default="")
+        # A name of ours that is not there was not stored, or has been deleted: it hides no entry of another run.
+        is_outdated = next(iter(there), "") not in ("", *self.names)
         if is_outdated and begins:
             raise OutdatedDecision
         if is_outdated:

@@ -119,8 +119,9 @@ class Promotion:
             except HopsworksError as error:
                 error.record = error.record or dataclasses.replace(result, failure=error).record(self.selection.by)
                 raise
+        name = self.run.name or self.selection.model_name
         message = (
-            f"{self.run.name or self.selection.model_name!r}: its deployment was changed after each decision.\n"
+            f"{name!r}: its deployment or its journal was changed after each decision.\n"
             "Run the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
         )
         superseded = SupersededError(message)

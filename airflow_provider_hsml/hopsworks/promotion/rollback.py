@@ -138,7 +138,7 @@ class Rollback:
         """
         Decide what serves then, and roll the deployment back to it.
 
-        :param again: whether this decision replaces one that was made on a read that lacked something
+        :param again: whether this decision replaces one that was outdated although the deployment is the same
         """
         run, live = self.run, situation.live
         if live is None:
@@ -157,7 +157,7 @@ class Rollback:
         except OutdatedDecision as error:
             now = await read_situation(run.project, [run.name])
             if not again and _is_same_state(run.project, now, situation):
-                log.info("%s: one read of it lacked something; deciding again", live)
+                log.info("%s: a read of it lacked something, or its rejections were changed; deciding again", live)
                 return await self._decide(now, again=True)
             message = (
                 f"{live} was changed by another client meanwhile. Nothing was rolled back.\n"
@@ -307,16 +307,22 @@ class Rollback:
 
 def _is_same_state(project: Project, now: Situation, was: Situation) -> bool:
     """
-    Whether no other client has changed a deployment between two reads, although they differ: one of them lacks it.
+    Whether no other client has changed a deployment between two reads, although they or the rejections differ.
 
     A change of a stopped deployment leaves its signature where Hopsworks keeps no versions.
     """
-    if now.live is None or was.live is None or now.journal.newest != was.journal.newest:
+    if now.live is None or was.live is None or _but_rejections(now) != _but_rejections(was):
         return False
     if now.live.id != was.live.id or not now.live.continues(was.live.signature):
         return False
     different = diff.differences(now.live.raw, diff.read_settings(project, was.live.raw))
     return all(None in values for values in different.values())
+
+
+def _but_rejections(situation: Situation) -> JournalEntry | None:
+    """Return the newest entry without its rejections, which another run's preflight or a person may have changed."""
+    newest = situation.journal.newest
+    return None if newest is None else dataclasses.replace(newest, rejected=())
 
 
 def _nothing_before(live: Deployment) -> NotFoundError:

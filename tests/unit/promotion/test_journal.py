@@ -249,6 +249,19 @@ class TestAJournal:
 
         assert hook.run(open_journal(hook.client.project, "pair")).newest == entry(EntryState.VERIFIED)
 
+    def test_an_entry_that_was_not_stored_hides_none_of_another_run(self, hook: HsmlHook) -> None:
+        journal = hook.run(open_journal(hook.client.project, "phantom"))
+        journal.names.insert(0, "00000001-bffffffff.json")
+        theirs = json.dumps(entry(reason="the other").to_json()).encode()
+        for path in (FOLDER.rpartition("/")[0], FOLDER, f"{FOLDER}/phantom"):
+            hook.client.send(api.make_folder(hook.client.project, path))
+        hook.run(upload_bytes(hook.client.project, f"{FOLDER}/phantom/00000001-b00000000.json", theirs))
+
+        assert not hook.run(journal.write(entry(EntryState.VERIFIED)))
+        with pytest.raises(OutdatedDecision):
+            hook.run(journal.write(entry()))
+        assert hook.run(open_journal(hook.client.project, "phantom")).newest == entry(reason="the other")
+
     @pytest.mark.parametrize("number", range(4))
     def test_with_two_of_one_number_gives_the_one_that_begins(self, hook: HsmlHook, number: int) -> None:
         """Each has looked before the other wrote."""
