@@ -29,7 +29,7 @@ from airflow_provider_hsml.hopsworks.rollout.bake import Bake
 from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import Hold, LostChange, RequestFault, StartFault
-from tests.support.tasks import FakeTaskInstance, changes, execute
+from tests.support.tasks import FakeTaskInstance, before_the_change, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,32 +72,17 @@ def refused(serving: LocalServing) -> Callable[[], None]:
 class TestAWorkerThatStoodStill:
     """Between its decision and its entry in the journal; its retry began and ended meanwhile."""
 
-    @pytest.fixture
-    def standing_still(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeTaskInstance]:
-        def stand_still(operator: DeployModelOperator, retry: Callable[[FakeTaskInstance], None]) -> FakeTaskInstance:
-            ti = FakeTaskInstance()
-            apply = GuardedChange.apply
-
-            async def late(change: GuardedChange) -> Any:
-                monkeypatch.setattr(GuardedChange, "apply", apply)
-                retry(ti)
-                return await apply(change)
-
-            monkeypatch.setattr(GuardedChange, "apply", late)
-            execute(operator, ti)
-            return ti
-
-        return stand_still
-
     def test_leaves_nothing_pending(
-        self, hook: HsmlHook, register: Callable[..., int], standing_still: Callable[..., FakeTaskInstance]
+        self, hook: HsmlHook, register: Callable[..., int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         name = "pendingstill"
         for version, accuracy in ((1, 0.8), (2, 0.9)):
             register(name, version, accuracy=accuracy)
         execute(deploy(name, 1))
 
-        ti = standing_still(deploy(name, 2), lambda ti: execute(deploy(name, 2), ti))
+        ti = FakeTaskInstance()
+        before_the_change(monkeypatch, lambda: execute(deploy(name, 2), ti))
+        execute(deploy(name, 2), ti)
 
         assert ti.pushed["promotion"]["model_version"] == 2
         state = hook.get_promotion_state(name)
@@ -109,7 +94,6 @@ class TestAWorkerThatStoodStill:
         serving: LocalServing,
         register: Callable[..., int],
         model_file: Callable[..., Path],
-        standing_still: Callable[..., FakeTaskInstance],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         name = "pendingbroken"
@@ -118,13 +102,16 @@ class TestAWorkerThatStoodStill:
         execute(deploy(name, 1))
         hook.register_model(model_name=name, model_path=model_file(broken="no weights"), framework="SKLEARN")
 
-        def retry(ti: FakeTaskInstance) -> None:
+        ti = FakeTaskInstance()
+
+        def retry() -> None:
             with pytest.raises(AirflowFailException, match="no weights"):
                 execute(deploy(name, 2), ti)
             serving.requests.clear()
 
+        before_the_change(monkeypatch, retry)
         with pytest.raises(AirflowFailException, match="rolled back by an earlier try of this task"):
-            standing_still(deploy(name, 2), retry)
+            execute(deploy(name, 2), ti)
 
         assert changes(serving) == []
         assert hook.get_deployment(name).model_version == 1

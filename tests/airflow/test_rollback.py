@@ -18,7 +18,6 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
-from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.rollout import watch
 from airflow_provider_hsml.local import Administration, LocalServing
@@ -29,7 +28,7 @@ from airflow_provider_hsml.operators import (
     RollbackDeploymentOperator,
 )
 from tests.conftest import HOPSWORKS, run_model
-from tests.support.tasks import FakeTaskInstance, change_by_rest, changes, execute, resource
+from tests.support.tasks import FakeTaskInstance, before_the_change, change_by_rest, changes, execute, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -283,14 +282,7 @@ class TestByHand:
             execute(best("hand8"))
         register("hand8", 3, auc=0.9)
         execute(best("hand8"))
-        apply = GuardedChange.apply
-
-        async def late(change: GuardedChange) -> Any:
-            monkeypatch.setattr(GuardedChange, "apply", apply)
-            hook.forget_rejection("hand8", 2)
-            return await apply(change)
-
-        monkeypatch.setattr(GuardedChange, "apply", late)
+        before_the_change(monkeypatch, lambda: hook.forget_rejection("hand8", 2))
         record = execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand8"))
 
         assert (record["action"], record["model_version"]) == ("rolled_back", 1)

@@ -324,7 +324,7 @@ class _Run:
     def _again(self) -> list[str]:
         """Run the task again without the fault, if it has failed; where somebody has acted, in any case."""
         self._end_fault()
-        is_superseded = self.plot.notes.get("stood still", False)
+        stood_still = self.plot.notes.get("stood still", False)
         last, is_client = self.tries[-1], self.fault is not None and self.fault.is_client
         is_done = last.error is None and (not is_client or self.operation.repeats)  # Run again, it would do it again.
         if is_done or (self.operation.rejects and judge.is_rollback(last.error) and not is_client):
@@ -335,7 +335,7 @@ class _Run:
             if last.error is None:
                 self.run += "n"
                 self.keys += 1
-            elif judge.is_permanent(last.error) or (is_superseded and any(each.error is None for each in self.tries)):
+            elif judge.is_permanent(last.error) or (stood_still and any(each.error is None for each in self.tries)):
                 # A person clears it. So it is where only the worker that stood still has failed: the retry was green.
                 self.cleared += 1
                 self.keys += 1

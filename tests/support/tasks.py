@@ -17,10 +17,15 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
+from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
+
+    import pytest
+
+    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
 _numbers = itertools.count()
 
@@ -151,3 +156,15 @@ def whole(hook: Any, name: str) -> Any:
     found = hook.client.send(api.get_deployment(hook.client.project, name))
     assert found is not None
     return found
+
+
+def before_the_change(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Have something done once, between a promotion's decision and its entry in the journal."""
+    apply = GuardedChange.apply
+
+    async def late(change: GuardedChange) -> Outcome:
+        monkeypatch.setattr(GuardedChange, "apply", apply)
+        do()
+        return await apply(change)
+
+    monkeypatch.setattr(GuardedChange, "apply", late)
