@@ -189,6 +189,9 @@ class PromotionMachine(RuleBasedStateMachine):
             self.scene.command(self.name, "DELETE")
 
     # --- Steps --------------------------------------------------------------------------------------------------------
+    #
+    # Whether the deployment exists may depend on time, and hypothesis needs the same draws each time: so a rule asks
+    # for that after its draws, and not in a precondition.
 
     @rule(kind=_KINDS, metric=_METRICS)
     def register(self, kind: Kind, metric: float | None) -> None:
@@ -207,10 +210,11 @@ class PromotionMachine(RuleBasedStateMachine):
     def deploy_best(self, gate: dict[str, Any], spec: dict[str, Any], data: st.DataObject, *, defers: bool) -> None:
         self._play(replace(self._deployment_of_the_best(gate, spec), defers=defers), self._fate(data, spec))
 
-    @precondition(lambda self: self.exists)
     @rule(gate=_GATES)
     def plan(self, gate: dict[str, Any]) -> None:
         """See what would happen, which changes nothing."""
+        if not self.exists:
+            return
 
         def do(worker: Worker, key: str) -> Record:
             return worker.deploy_best_model(
@@ -225,7 +229,6 @@ class PromotionMachine(RuleBasedStateMachine):
         self.steps["plan"] += 1
         self.ends[_name(end)] += 1
 
-    @precondition(lambda self: self.exists)
     @rule(to=st.sampled_from(["previous", "previous", "previous", 1, 2, 3]), defers=st.booleans(), data=st.data())
     def roll_back(self, to: int | str, data: st.DataObject, *, defers: bool) -> None:
         """Roll back by hand."""
@@ -233,12 +236,14 @@ class PromotionMachine(RuleBasedStateMachine):
         def do(worker: Worker, key: str) -> Record:
             return worker.rollback_deployment(self.name, to, run_key=key, timeout=300)
 
+        fate = self._fate(data, {})
+        if not self.exists:
+            return
         previous = self.previous if to == "previous" else None
-        end = self._play(Task("roll back", do, defers=defers), self._fate(data, {}))
+        end = self._play(Task("roll back", do, defers=defers), fate)
         if previous is not None and not isinstance(end, BaseException) and not (self.theirs or self.others):
             assert end.model_version == previous, "another version than the one before"
 
-    @precondition(lambda self: self.exists)
     @rule(rolling=st.booleans(), defers=st.booleans(), data=st.data())
     def restart(self, data: st.DataObject, *, rolling: bool, defers: bool) -> None:
         """Restart the deployment, as the operator does."""
@@ -254,7 +259,9 @@ class PromotionMachine(RuleBasedStateMachine):
             operator.__dict__["hook"] = worker
             return operator.act_after_wait({"task_state_store": Store()}, left, event)  # type: ignore[typeddict-item]
 
-        self._play(Task("restart", do, not rolling, defers=defers, resume=resume), self._fate(data, {}))
+        fate = self._fate(data, {})
+        if self.exists:
+            self._play(Task("restart", do, not rolling, defers=defers, resume=resume), fate)
 
     @precondition(lambda self: self.last is not None)
     @rule(is_next_run=st.booleans())
@@ -265,10 +272,11 @@ class PromotionMachine(RuleBasedStateMachine):
         self._play(again.again() if is_next_run else again, Fate())
         self.steps["retry"] += 1
 
-    @precondition(lambda self: self.exists)
     @rule(how=_STRANGERS, back=_BACK)
     def stranger(self, how: str, back: int) -> None:
         """Somebody changes the deployment by plain REST."""
+        if not self.exists:
+            return
         before = self.scene.settle(self.name)
         # What was left by who was killed comes to be what was there before that, in the next run.
         is_left = self.former is not None and before.row.get("modelVersion") != self.former.row.get("modelVersion")
